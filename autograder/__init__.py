@@ -1,0 +1,1 @@
+"""The autograder: `check` for learners, grading for instructors."""
