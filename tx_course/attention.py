@@ -178,6 +178,8 @@ def attend(
         _check_mask(mask)
     if bias is not None:
         mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+    if mask is not None:
+        mask = torch.atleast_2d(mask)  # the kernel wants a (q, k) mask or more axes
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
