@@ -23,7 +23,8 @@ class Answer:
     """What came back from one call.
 
     Either ``value`` (tensors, numbers, booleans, strings, None, and tuples or lists of these), or ``error``
-    with ``status`` saying what kind of end it was (``WRONG`` for an exception, ``MISSING`` for a stub).
+    with ``status`` saying what kind of end it was: ``WRONG`` for an exception, with its type and perhaps its
+    message after a colon; ``MISSING`` for a stub, with the name of the function that is not written.
     ``changed`` holds the positions of arguments that the call modified in place. ``gradients`` holds, where
     asked for, one tensor or None per argument.
     """
@@ -40,6 +41,6 @@ class Target(Protocol):
     ``Answer``."""
 
     def call(self, args: tuple, gradients: bool = False) -> Answer:
-        """Call the answer with copies of ``args``. With ``gradients``, also differentiate the sum of all
-        floating-point outputs."""
+        """Call the answer with copies of ``args``. With ``gradients``, also differentiate a weighted sum of
+        all floating-point outputs, as ``autograder.local`` does."""
         ...
