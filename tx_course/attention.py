@@ -163,7 +163,8 @@ def attend(
     and ``bias`` (nats) broadcast to (b, h, q, k); True in the mask means "may attend".
     With ``weights=True`` the result is a pair: the average, and the weights (b, h, q, k) of
     ``attention_weights``. When nobody asks for the weights and the score is the scaled dot product, PyTorch's
-    fused kernel computes the same numbers without storing them (Vaswani et al. 2017, eq. 1; Dao et al. 2022).
+    fused kernel computes the same numbers (Vaswani et al. 2017, eq. 1). It never stores the weights if values
+    are as wide as keys, e = d (Dao et al. 2022).
     Raises ValueError if the mask is not boolean or leaves a query no key, or if keys and values differ in
     number.
 
@@ -181,7 +182,11 @@ def attend(
         mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
     if mask is not None:
         mask = torch.atleast_2d(mask)  # the kernel wants a (q, k) mask or more axes
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    # With fewer than four axes PyTorch takes the slow path, which stores the weights.
+    four = [x[(None,) * (4 - x.dim())] for x in (query, key, value)]
+    output = F.scaled_dot_product_attention(*four, attn_mask=mask)
+    axes = max(query.dim(), key.dim(), value.dim())
+    return output.reshape(output.shape[-axes:])  # (b, h, q, e)
 
 
 def nadaraya_watson(query: Tensor, key: Tensor, value: Tensor, bandwidth: float) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from tx_course import attention
 from tx_course.attention import SCORES, attend, attention_weights, nadaraya_watson, softmax
+from tx_course.measure import peak_bytes
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
 sizes = st.integers(1, 6)
@@ -229,6 +230,12 @@ def test_bad_input_says_what_was_expected_what_came_and_what_to_do():
         softmax(torch.zeros(2), temperature=0)
     with pytest.raises(ValueError, match="bandwidth must be positive, got -1"):
         nadaraya_watson(torch.zeros(2), torch.zeros(2), torch.zeros(2), bandwidth=-1)
+
+
+@pytest.mark.parametrize("leading", [(), (1,), (1, 1)], ids=str)
+def test_memory_grows_with_the_length_and_not_with_its_square(leading):
+    used = [peak_bytes(partial(attend, *qkv(n, n, e=4, leading=leading))) for n in (256, 512, 1024)]
+    assert used[2] < 2.2 * used[1] < 2.2 * 2.2 * used[0]
 
 
 def test_the_explicit_path_runs_only_when_somebody_asks(monkeypatch):
