@@ -55,9 +55,10 @@ torch.set_printoptions(precision=4, sci_mode=False)
 
 # %% nbgrader={"grade": false, "grade_id": "softmax", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def softmax(x, dim=-1):
-    """Return weights of the shape of ``x`` that are positive and sum to 1 along the axis ``dim``.
+    """Return weights of the shape of ``x``: positive, with sum 1 along the axis ``dim``.
 
-    ``x`` may have any number of axes, and scores as large as 1000 or −1000. It is not modified.
+    ``x`` may have any number of axes, and scores as large as 1000 or −1000. It is
+    not modified.
     """
     ### BEGIN SOLUTION
     exponentials = torch.exp(x - x.amax(dim, keepdim=True))
@@ -77,7 +78,12 @@ if done("softmax"):
     factors = torch.linspace(0, 8, 60, dtype=torch.float64)
     five = torch.tensor([-0.5, 0.0, 0.3, 0.8, 1.2], dtype=torch.float64)
     curves = softmax(factors[:, None] * five, -1)
-    plt.plot(factors, curves, markevery=8, label=[f"score {score}" for score in five.tolist()])
+    plt.plot(
+        factors,
+        curves,
+        markevery=8,
+        label=[f"score {score}" for score in five.tolist()],
+    )
     plt.legend()
     _ = plt.gca().set(xlabel="factor on the scores", ylabel="weight")
     print("weights at factor 0:", curves[0].tolist())
@@ -104,7 +110,8 @@ if done("softmax"):
 def nadaraya_watson(query, key, value, bandwidth):
     """Return a prediction (q) for each place in ``query`` (q).
 
-    The data are heights ``value`` (k) at places ``key`` (k). ``bandwidth`` is a positive number.
+    The data are heights ``value`` (k) at places ``key`` (k). ``bandwidth`` is a
+    positive number.
     """
     ### BEGIN SOLUTION
     distance = (query[:, None] - key[None, :]) / bandwidth  # (q, k)
@@ -122,7 +129,10 @@ check("nadaraya_watson", nadaraya_watson)
 
 # %% mystnb={"image": {"alt": "A profile of ground heights with dots at every eighth step. The curve with the best bandwidth follows hills and valleys. A dashed curve with a bandwidth of forty steps is one broad hill and misses them."}}
 if done("nadaraya_watson"):
-    heights = torch.tensor(get_sample_data("jacksboro_fault_dem.npz")["elevation"][100], dtype=torch.float64)
+    heights = torch.tensor(
+        get_sample_data("jacksboro_fault_dem.npz")["elevation"][100],
+        dtype=torch.float64,
+    )
     steps = torch.arange(len(heights), dtype=torch.float64)
     hidden = steps % 8 != 0
     errors = {}
@@ -135,8 +145,17 @@ if done("nadaraya_watson"):
     for h, style in ((best, "-"), (40.0, "--")):
         curve = nadaraya_watson(steps, steps[~hidden], heights[~hidden], h)
         plt.plot(steps, curve, style, marker="", label=f"bandwidth {h:.0f}")
-    plt.plot(steps[~hidden], heights[~hidden], "o", color="#1f2933", markersize=3, label="known")
-    plt.gca().set(xlabel="place (steps of the grid)", ylabel="height (m)", ylim=(300, 1000))
+    plt.plot(
+        steps[~hidden],
+        heights[~hidden],
+        "o",
+        color="#1f2933",
+        markersize=3,
+        label="known",
+    )
+    plt.gca().set(
+        xlabel="place (steps of the grid)", ylabel="height (m)", ylim=(300, 1000)
+    )
     _ = plt.legend(ncols=4, fontsize=9)
 
 # %% [markdown]
@@ -167,9 +186,10 @@ if done("nadaraya_watson"):
 
 # %% nbgrader={"grade": false, "grade_id": "scores", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def scores(kind, query, key, weights=()):
-    """Return the scores (…, q, k) of every ``query`` (…, q, m) with every ``key`` (…, k, n).
+    """Return the scores (…, q, k) of each ``query`` (…, q, m) and ``key`` (…, k, n).
 
-    ``kind`` is a row of the table above and ``weights`` is the tuple of tensors that row needs.
+    ``kind`` is a row of the table above and ``weights`` is the tuple of tensors that
+    row needs.
     """
     ### BEGIN SOLUTION
     if kind == "dot":
@@ -182,9 +202,17 @@ def scores(kind, query, key, weights=()):
         query_weight, key_weight, readout = weights
     else:
         joint, readout = weights
-        query_weight, key_weight = joint[:, : query.size(-1)], joint[:, query.size(-1) :]
+        query_weight, key_weight = (
+            joint[:, : query.size(-1)],
+            joint[:, query.size(-1) :],
+        )
     projected_query, projected_key = query @ query_weight.T, key @ key_weight.T
-    return torch.tanh(projected_query[..., :, None, :] + projected_key[..., None, :, :]) @ readout
+    return (
+        torch.tanh(
+            projected_query[..., :, None, :] + projected_key[..., None, :, :]
+        )
+        @ readout
+    )
     ### END SOLUTION
 
 
@@ -200,11 +228,18 @@ if done("softmax", "scores"):
     generator = torch.Generator().manual_seed(0)
     print("   d   spread of dot   of scaled_dot   largest weight: dot   scaled_dot")
     for d in (4, 64, 1024):
-        asks, answers = torch.randn(2, 200, 20, d, generator=generator, dtype=torch.float64)
-        table = {kind: scores(kind, asks, answers) for kind in ("dot", "scaled_dot")}
+        asks, answers = torch.randn(
+            2, 200, 20, d, generator=generator, dtype=torch.float64
+        )
+        table = {
+            kind: scores(kind, asks, answers) for kind in ("dot", "scaled_dot")
+        }
         spread = [s.std().item() for s in table.values()]
         largest = [softmax(s, -1).amax(-1).mean().item() for s in table.values()]
-        print(f"{d:4}   {spread[0]:13.2f}   {spread[1]:13.2f}   {largest[0]:19.2f}   {largest[1]:10.2f}")
+        print(
+            f"{d:4}   {spread[0]:13.2f}   {spread[1]:13.2f}   "
+            f"{largest[0]:19.2f}   {largest[1]:10.2f}"
+        )
 
 # %% [markdown]
 # The spread of the plain dot product grows like $\sqrt d$. With it the average over 20 keys becomes a
@@ -232,8 +267,8 @@ if done("softmax", "scores"):
 def scaled_dot_product_attention(query, key, value, mask=None):
     """Return the pair (output (…, q, e), weights (…, q, k)).
 
-    ``query`` (…, q, d), ``key`` (…, k, d) and ``value`` (…, k, e). ``mask`` is None, or boolean and
-    broadcasts to (…, q, k), with True for keys that may be attended to.
+    ``query`` (…, q, d), ``key`` (…, k, d) and ``value`` (…, k, e). ``mask`` is None,
+    or boolean and broadcasts to (…, q, k), with True for keys that may be attended to.
     """
     ### BEGIN SOLUTION
     logits = scores("scaled_dot", query, key)
@@ -254,7 +289,9 @@ check("scaled_dot_product_attention", scaled_dot_product_attention)
 # %% mystnb={"image": {"alt": "A 4 by 4 heat map of attention weights for the words i have a dream. Everything above the diagonal is zero: each word attends only to itself and the words before it."}}
 words = ["i", "have", "a", "dream"]
 if done("scaled_dot_product_attention"):
-    vectors = torch.randn(4, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    vectors = torch.randn(
+        4, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64
+    )
     look_back = torch.ones(4, 4).tril().bool()
     _, weights = scaled_dot_product_attention(vectors, vectors, vectors, look_back)
     _ = heatmap(weights, words, words, title="a word may look back")
@@ -276,12 +313,15 @@ if done("scaled_dot_product_attention"):
 
 # %% nbgrader={"grade": false, "grade_id": "self_attention", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def self_attention(x, query_weight, key_weight, value_weight):
-    """Return the pair (output (…, n, e), weights (…, n, n)) of self-attention over ``x`` (…, n, m).
+    """Return the pair (output (…, n, e), weights (…, n, n)) for ``x`` (…, n, m).
 
-    ``query_weight`` and ``key_weight`` are (m, d), ``value_weight`` is (m, e). Scores are scaled by √d.
+    ``query_weight`` and ``key_weight`` are (m, d), ``value_weight`` is (m, e). Scores
+    are divided by √d.
     """
     ### BEGIN SOLUTION
-    return scaled_dot_product_attention(x @ query_weight, x @ key_weight, x @ value_weight)
+    return scaled_dot_product_attention(
+        x @ query_weight, x @ key_weight, x @ value_weight
+    )
     ### END SOLUTION
 
 
@@ -295,18 +335,34 @@ check("self_attention", self_attention)
 
 # %%
 if done("self_attention"):
-    x = torch.tensor([[1, 0, 1, 0], [0, 2, 0, 2], [1, 1, 1, 1]], dtype=torch.float64)
-    w_q = torch.tensor([[1, 0, 1], [1, 0, 0], [0, 0, 1], [0, 1, 1]], dtype=torch.float64)
-    w_k = torch.tensor([[0, 0, 1], [1, 1, 0], [0, 1, 0], [1, 1, 0]], dtype=torch.float64)
-    w_v = torch.tensor([[0, 2, 0], [0, 3, 0], [1, 0, 3], [1, 1, 0]], dtype=torch.float64)
+    x = torch.tensor(
+        [[1, 0, 1, 0], [0, 2, 0, 2], [1, 1, 1, 1]], dtype=torch.float64
+    )
+    w_q = torch.tensor(
+        [[1, 0, 1], [1, 0, 0], [0, 0, 1], [0, 1, 1]], dtype=torch.float64
+    )
+    w_k = torch.tensor(
+        [[0, 0, 1], [1, 1, 0], [0, 1, 0], [1, 1, 0]], dtype=torch.float64
+    )
+    w_v = torch.tensor(
+        [[0, 2, 0], [0, 3, 0], [1, 0, 3], [1, 1, 0]], dtype=torch.float64
+    )
     scaled, scaled_weights = self_attention(x, w_q, w_k, w_v)
     unscaled, unscaled_weights = self_attention(x, w_q * math.sqrt(3), w_k, w_v)
-    print("weights, scaled\n", scaled_weights, "\nweights, not scaled\n", unscaled_weights)
+    print(
+        "weights, scaled\n",
+        scaled_weights,
+        "\nweights, not scaled\n",
+        unscaled_weights,
+    )
     print("output, scaled\n", scaled, "\noutput, not scaled\n", unscaled)
     rounded = unscaled_weights.round(decimals=1)
     print("output, not scaled, weights rounded\n", rounded @ (x @ w_v))
     print("the rounded weights of a row sum to", rounded.sum(-1))
-    print(f"rounding moves the output by up to {(rounded @ (x @ w_v) - unscaled).abs().max():.2f}")
+    print(
+        "rounding moves the output by up to "
+        f"{(rounded @ (x @ w_v) - unscaled).abs().max():.2f}"
+    )
 
 # %% [markdown]
 # The rounded weights of the first row sum to 1.1, so its output is no longer an average. And the scale makes
@@ -337,10 +393,10 @@ if done("self_attention"):
 
 # %% nbgrader={"grade": false, "grade_id": "attention_score_gradient", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def attention_score_gradient(scores, value, upstream):
-    """Return the gradient (…, q, k) of the loss with respect to ``scores`` (…, q, k).
+    """Return the gradient of the loss with respect to ``scores``, both (…, q, k).
 
-    The output is softmax(scores) @ value, with ``value`` (…, k, e). ``upstream`` (…, q, e) is the gradient
-    of the loss with respect to that output.
+    The output is softmax(scores) @ value, with ``value`` (…, k, e). ``upstream``
+    (…, q, e) is the gradient of the loss with respect to that output.
     """
     ### BEGIN SOLUTION
     a = softmax(scores, dim=-1)
@@ -361,17 +417,30 @@ check("attention_score_gradient", attention_score_gradient)
 
 # %% mystnb={"image": {"alt": "Two 4 by 4 heat maps for the words i have a dream. Before learning every weight is 0.25. After learning each word attends almost only to the word before it, and the first word to itself."}}
 if done("softmax", "attention_score_gradient"):
-    meaning = torch.randn(4, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    meaning = torch.randn(
+        4, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     wanted = meaning[[0, 0, 1, 2]]
     learned = torch.zeros(4, 4, dtype=torch.float64)
     for step in range(200):
         error = softmax(learned, -1) @ meaning - wanted
         if step % 50 == 0:
             print(f"step {step:3}: loss {error.square().sum():8.4f}")
-        learned = learned - 0.2 * attention_score_gradient(learned, meaning, 2 * error)
+        learned = learned - 0.2 * attention_score_gradient(
+            learned, meaning, 2 * error
+        )
     figure, pair = plt.subplots(1, 2, figsize=(7.6, 3.2))
-    _ = heatmap(softmax(torch.zeros(4, 4), -1), words, words, axes=pair[0], title="before")
-    _ = heatmap(softmax(learned, -1), words, words, axes=pair[1], title="after 200 steps", row_label="")
+    _ = heatmap(
+        softmax(torch.zeros(4, 4), -1), words, words, axes=pair[0], title="before"
+    )
+    _ = heatmap(
+        softmax(learned, -1),
+        words,
+        words,
+        axes=pair[1],
+        title="after 200 steps",
+        row_label="",
+    )
 
 # %% [markdown]
 # That is learning, with nothing hidden: a weighted average, and a gradient that says who should have been
