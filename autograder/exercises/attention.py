@@ -179,7 +179,8 @@ NADARAYA_WATSON = Exercise(
     groups=(
         Group("predictions", 2, lambda g: _regression(g, bandwidth=choice(g, 0.7, 1.3))),
         Group("narrow and wide kernels", 1, lambda g: _regression(g, bandwidth=choice(g, 0.2, 5.0))),
-        Group("questions far from the data", 2, lambda g: _regression(g, bandwidth=0.5, far=40.0)),
+        # Far enough that every kernel underflows, wide enough that several points still share the weight.
+        Group("questions far from the data", 2, lambda g: _regression(g, bandwidth=20.0, far=1000.0)),
     ),
     mistakes=(
         Mistake(
