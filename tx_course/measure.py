@@ -33,8 +33,9 @@ def seconds(function: Callable[[], object], repeats: int = 5) -> float:
 def peak_bytes(function: Callable[[], object]) -> int:
     """Return the most bytes held at one time by tensors that ``function`` makes, its result included.
 
-    Only tensors on the CPU or GPU that PyTorch hands to Python or to autograd are counted, not the scratch
-    space inside one kernel. The count is the same on every run.
+    Only tensors on the CPU or GPU that PyTorch hands to Python or to autograd are counted: not the scratch
+    space inside one kernel, and not a view of a tensor that was there before. The count is the same on every
+    run.
 
     >>> peak_bytes(lambda: torch.zeros(1000, dtype=torch.float64) + 1)
     16000
@@ -52,8 +53,12 @@ class _Ledger(TorchDispatchMode):
         super().__init__()
         self.held = self.peak = 0
         self.alive: set[int] = set()
+        self.given: set[int] = set()
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() not in self.alive:
+                self.given.add(leaf.untyped_storage().data_ptr())
         result = operation(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
@@ -63,7 +68,7 @@ class _Ledger(TorchDispatchMode):
     def _enter(self, storage: torch.UntypedStorage) -> None:
         # A view shares its storage with the tensor it looks at, so the same address is entered once.
         address, size = storage.data_ptr(), storage.nbytes()
-        if address in self.alive or size == 0:
+        if address in self.alive | self.given or size == 0:
             return
         self.alive.add(address)
         self.held += size

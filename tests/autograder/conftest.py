@@ -3,11 +3,11 @@
 import os
 
 import pytest
-from submissions import SAMPLES, SHORT
 
 from autograder.assignment import Assignment, load_assignment
 from autograder.grading import Graded, grade_folder
 from autograder.sandbox.host import Sandbox, SandboxError
+from tests.autograder.submissions import SAMPLES, SHORT
 
 
 @pytest.fixture(scope="session")

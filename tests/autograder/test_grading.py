@@ -8,7 +8,6 @@ from importlib import import_module
 import nbformat
 import pytest
 import torch
-from submissions import SAMPLES, SHORT, answered
 
 from autograder.exercise import Exercise, Group, Mistake
 from autograder.feedback import feedback_page
@@ -17,6 +16,7 @@ from autograder.levels import ROOT
 from autograder.session import Limits, RemoteTarget, Session
 from autograder.submission import Cell, Unreadable, parse, read_bytes
 from autograder.target import Status
+from tests.autograder.submissions import SAMPLES, SHORT, answered
 
 PASS, WRONG, MISSING, TIMEOUT, CRASHED, UNREADABLE = (
     "pass",

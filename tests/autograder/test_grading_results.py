@@ -6,13 +6,13 @@ import nbformat
 import pytest
 from nbgrader.api import Gradebook
 from nbgrader.plugins.export import CsvExportPlugin
-from submissions import SHORT, answered
 
 from autograder.autograded import graded_notebook
 from autograder.feedback import feedback_page
 from autograder.gradebook import open_gradebook, read_timestamp, save
 from autograder.grading import grade_submission, unreadable
 from autograder.verdict import Verdict
+from tests.autograder.submissions import SHORT, answered
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,12 @@ def test_views_are_not_counted_twice():
     assert peak_bytes(lambda: torch.zeros(100, dtype=torch.float64).view(10, 10).T) == 800
 
 
+def test_views_of_what_was_there_before_are_not_counted():
+    x = torch.zeros(100, dtype=torch.float64)
+    assert peak_bytes(lambda: x[None].T) == 0
+    assert peak_bytes(lambda: x[None].T + 1) == 800
+
+
 def test_what_is_freed_is_no_longer_counted():
     def one_at_a_time():
         for _ in range(5):
