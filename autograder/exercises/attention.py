@@ -415,8 +415,9 @@ def _batched(g: Generator) -> tuple:
 
 
 def _sharp(g: Generator) -> tuple:
+    """Large scores, none below 0: hiding a key with −100 instead of −∞ is then right as well."""
     query, key, value, allowed = _masked(g)
-    return query * 300, key * 10, value, allowed
+    return query.abs() * 300, key.abs() * 10, value, allowed
 
 
 def _product(query: Tensor, key: Tensor) -> Tensor:

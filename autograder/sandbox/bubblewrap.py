@@ -24,6 +24,11 @@ def find_bwrap() -> str | None:
     return str(bwrap_path())
 
 
+def inside(path: Path) -> Path:
+    """Return where the sandbox sees ``path``: at the same place, but for /tmp, which is empty inside."""
+    return Path("/python") / path.relative_to("/") if path.is_relative_to("/tmp") else path
+
+
 def wrap(command: list[str], box: Path, environment: dict[str, str]) -> list[str]:
     """Return ``command`` as it runs inside, with nothing of this course in sight but the folder ``box``."""
     return [
@@ -59,12 +64,12 @@ def _files(box: Path) -> list[str]:
         if path.is_symlink() and str(path) in SYSTEM:
             words += ["--symlink", os.readlink(path), str(path)]
         elif path.exists() and not seen & {path, *path.parents}:
-            words += [*_parents(path), "--ro-bind", str(path), str(path)]
+            words += [*_parents(inside(path)), "--ro-bind", str(path), str(inside(path))]
             seen.add(path)
     for folder in _packages():
         for name in HIDDEN_PACKAGES:
             if (folder / name).is_dir():
-                words += ["--tmpfs", str(folder / name), "--remount-ro", str(folder / name)]
+                words += ["--tmpfs", str(inside(folder / name)), "--remount-ro", str(inside(folder / name))]
     words += ["--ro-bind", str(box), BOX, "--perms", "1777", "--tmpfs", "/tmp", "--proc", "/proc"]
     words += ["--perms", "0755", "--tmpfs", "/dev"]
     for device in DEVICES:

