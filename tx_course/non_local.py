@@ -139,8 +139,8 @@ class NonLocalBlock(nn.Module):
 
     The same block serves sequences, images and clips, since only ``subsample`` cares where the places are.
     ``pairwise`` is one of the four classes above; ``d_inner`` is half of ``channels`` unless given, and
-    ``pool`` makes each place hear a map that many times smaller. The last layer starts at zero, so a new
-    block changes nothing and can be put into a trained network.
+    ``pool`` makes each place hear a map that many times smaller. The last layer is a BatchNorm whose scale
+    starts at zero, as in the paper, so a new block changes nothing and can be put into a trained network.
     Raises ValueError if ``channels`` is less than 2 and ``d_inner`` is not given.
 
     >>> block = NonLocalBlock(channels=6)
@@ -159,9 +159,9 @@ class NonLocalBlock(nn.Module):
         self.pool = pool
         self.pairwise = pairwise(channels, d_inner)
         self.value = nn.Linear(channels, d_inner)
-        self.output = nn.Linear(d_inner, channels)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        self.output = nn.Linear(d_inner, channels, bias=False)
+        self.norm = nn.BatchNorm1d(channels)
+        nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor, weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Return ``x`` (b, c, …) after the block, same shape.
@@ -170,7 +170,7 @@ class NonLocalBlock(nn.Module):
         """
         context = places(subsample(x, self.pool))  # (b, k, c)
         heard, w = self.pairwise(places(x), context, self.value(context))  # (b, q, d)
-        x = x + self.output(heard).transpose(1, 2).reshape(x.shape)
+        x = x + self.norm(self.output(heard).transpose(1, 2)).reshape(x.shape)
         return (x, w) if weights else x
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from autograder.levels import ROOT, find_level
-from autograder.sandbox import child as inside
 from autograder.sandbox import bubblewrap, wire
+from autograder.sandbox import child as inside
 from autograder.sandbox.host import Died, Sandbox
 from autograder.sandbox.protections import ATTEMPTS, try_to_break
 from autograder.sandbox.visible import visible_modules

@@ -38,9 +38,12 @@ def draw(*shape, seed=0):
 
 
 def drawn(module):
-    """The module in float64 with every parameter random, γ and the last layer too."""
-    module = module.double()
+    """The module in float64 with every number of its state random, γ and the last layer too."""
+    module = module.double().eval()
     with torch.no_grad():
+        for name, buffer in module.named_buffers():
+            if "running" in name:
+                buffer.copy_(draw(*buffer.shape, seed=50).abs() + 0.5)
         for seed, parameter in enumerate(module.parameters()):
             parameter.copy_(draw(*parameter.shape, seed=100 + seed) * 0.7)
     return module
@@ -86,7 +89,8 @@ def test_non_local_block_equals_the_papers_formula_one_pair_at_a_time(pairwise, 
             f = f / (f.sum() if normalised_by_sum else len(context))
             y = sum(f_j * module.value(x_j) for f_j, x_j in zip(f, context, strict=True))
             torch.testing.assert_close(weights[sample, i], f, **CLOSE)
-            torch.testing.assert_close(places(result)[sample, i], module.output(y) + x_i, **CLOSE)
+            z = module.norm(module.output(y)[None])[0] + x_i
+            torch.testing.assert_close(places(result)[sample, i], z, **CLOSE)
 
 
 def test_embedded_gaussian_is_attend_in_values_and_gradients():
@@ -96,7 +100,7 @@ def test_embedded_gaussian_is_attend_in_values_and_gradients():
     query, key, value = module.pairwise.query(row), module.pairwise.key(row), module.value(row)
     # The fused kernel divides by √d, which the paper's block does not.
     heard = attend(query * query.size(-1) ** 0.5, key, value)
-    expected = theirs + module.output(heard).transpose(1, 2).reshape(x.shape)
+    expected = theirs + module.norm(module.output(heard).transpose(1, 2)).reshape(x.shape)
     result = module(mine)
     torch.testing.assert_close(result, expected, **CLOSE)
     upstream = draw(*x.shape, seed=1)
@@ -120,7 +124,7 @@ def test_a_new_block_is_the_identity_and_its_gate_can_still_learn(make, shape):
     x = draw(2, 6, *shape)
     assert torch.equal(new(x), x)
     (new(x) * draw(*x.shape, seed=1)).sum().backward()
-    gate = new.output.weight if isinstance(new, NonLocalBlock) else new.gamma
+    gate = new.norm.weight if isinstance(new, NonLocalBlock) else new.gamma
     assert gate.grad.abs().max() > 0.01
     assert (trained(x) - x).abs().max() > 0.01
 
@@ -237,8 +241,8 @@ def test_state_dict_round_trip_gives_the_same_numbers(make):
     module, x = make(), draw(1, 6, 4, 4)
     twin = make()
     with torch.no_grad():
-        for parameter in twin.parameters():
-            parameter.zero_()
+        for tensor in twin.state_dict().values():
+            tensor.zero_()
     twin.load_state_dict(module.state_dict())
     assert torch.equal(twin(x), module(x))
 
