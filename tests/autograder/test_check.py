@@ -452,3 +452,10 @@ def test_importing_the_check_brings_in_no_exercise_and_no_grading():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
     assert callable(autograder.check)
+
+
+def test_a_detached_answer_is_told_about_its_gradient_and_nothing_else():
+    verdict = examine(find("softmax"), LocalTarget(lambda x, dim: x.detach().softmax(dim)), seed=7, rounds=4)
+    assert verdict.earned == verdict.points - 1
+    assert "no gradient reaches `x`" in verdict.groups[-1].message
+    assert verdict.diagnosis == ""
